@@ -317,11 +317,10 @@ func (r *runner) pause(ctx context.Context, d time.Duration) bool {
 // saving is something for the saver: an answer or failure of a question, or
 // links alone.
 type saving struct {
-	q        *question
-	answer   []byte
-	failure  *Failure
-	links    []Link
-	attempts int
+	q       *question
+	answer  []byte
+	failure *Failure
+	links   []Link
 }
 
 func (r *runner) answered(ctx context.Context, q *question, answer []byte) {

@@ -3,7 +3,6 @@ package batch
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"hash"
 
 	"millrace/internal/job"
@@ -78,5 +77,3 @@ func Fingerprint(parts ...string) Key {
 	k.put(parts...)
 	return Key(k.h.Sum(nil)[:16])
 }
-
-func hexOf(b []byte) string { return hex.EncodeToString(b) }

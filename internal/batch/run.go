@@ -343,15 +343,3 @@ func kneeNote(info llm.Info, k Knee, requests int64) string {
 	}
 	return fmt.Sprintf("the server gives its full rate at about %d requests in flight", k.Level)
 }
-
-// note adds something that the user should know to the report, once.
-func (r *runner) note(s string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, have := range r.notes {
-		if have == s {
-			return
-		}
-	}
-	r.notes = append(r.notes, s)
-}

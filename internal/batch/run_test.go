@@ -118,10 +118,12 @@ func (s *memStore) Trail(_ context.Context, sub Subject) ([]Trail, error) {
 	return t, nil
 }
 
-func (*memStore) Purge(context.Context, Subject) (Purged, error)              { return Purged{}, nil }
+func (*memStore) Purge(context.Context, Subject) (Purged, error) { return Purged{}, nil }
+
 func (*memStore) Prune(context.Context, time.Time, time.Time) (Purged, error) { return Purged{}, nil }
-func (*memStore) Stats(context.Context, time.Time) (StoreStats, error)        { return StoreStats{}, nil }
-func (*memStore) Close() error                                                { return nil }
+
+func (*memStore) Stats(context.Context, time.Time) (StoreStats, error) { return StoreStats{}, nil }
+func (*memStore) Close() error                                         { return nil }
 
 // funcServer answers with a function.
 type funcServer struct {
@@ -380,12 +382,14 @@ func TestRunServerErrors(t *testing.T) {
 				t.Errorf("error %v, report %+v", err, rep)
 			}
 		}},
-		{"gone", func(int, llm.Request) (llm.Reply, error) { return fail(llm.Unreachable, 0) },
+		{
+			"gone", func(int, llm.Request) (llm.Reply, error) { return fail(llm.Unreachable, 0) },
 			func(t *testing.T, rep Report, err error, took time.Duration) {
 				if !errors.Is(err, ErrServerGone) || took < 2*time.Minute || took > 4*time.Minute || !rep.Interrupted {
 					t.Errorf("error %v after %s, report %+v", err, took, rep)
 				}
-			}},
+			},
+		},
 		{"busy for three minutes", func() func(n int, req llm.Request) (llm.Reply, error) {
 			var from time.Time
 			return func(n int, req llm.Request) (llm.Reply, error) {
@@ -412,18 +416,22 @@ func TestRunServerErrors(t *testing.T) {
 				t.Errorf("error %v after %s", err, took)
 			}
 		}},
-		{"wrong model", func(int, llm.Request) (llm.Reply, error) { return fail(llm.NoModel, 404) },
+		{
+			"wrong model", func(int, llm.Request) (llm.Reply, error) { return fail(llm.NoModel, 404) },
 			func(t *testing.T, rep Report, err error, _ time.Duration) {
 				if llm.KindOf(err) != llm.NoModel || rep.Requests > 2 {
 					t.Errorf("error %v, report %+v", err, rep)
 				}
-			}},
-		{"not allowed", func(int, llm.Request) (llm.Reply, error) { return fail(llm.Refused, 401) },
+			},
+		},
+		{
+			"not allowed", func(int, llm.Request) (llm.Reply, error) { return fail(llm.Refused, 401) },
 			func(t *testing.T, rep Report, err error, _ time.Duration) {
 				if llm.KindOf(err) != llm.Refused {
 					t.Errorf("error %v, report %+v", err, rep)
 				}
-			}},
+			},
+		},
 		{"garbled for one record", func(n int, req llm.Request) (llm.Reply, error) {
 			if question1(req) == "b" {
 				return fail(llm.Garbled, 200)

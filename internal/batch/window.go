@@ -24,32 +24,13 @@ func (r *runner) read(ctx context.Context, todo, order chan<- *window) error {
 	if left == 0 {
 		left = math.MaxInt64
 	}
-	for seq := 0; ; seq++ {
-		if !r.room() {
-			return nil
-		}
+	for seq := 0; r.room(); seq++ {
 		w := &window{seq: seq, items: make([]item, 0, size)}
-		var end error
-		for len(w.items) < size && w.bytes < windowBytes && left > 0 && end == nil {
-			rec, err := r.In.Next()
-			bad, isBad := errors.AsType[*record.BadRecord](err)
-			switch {
-			case isBad:
-				w.items = append(w.items, item{w: w, bad: bad})
-				w.bytes += int64(len(bad.Raw))
-				left--
-			case err != nil:
-				end = err
-			default:
-				w.items = append(w.items, item{w: w, rec: rec})
-				w.bytes += sizeOf(rec)
-				left--
-			}
+		more, err := r.fill(w, min(int64(size), left))
+		if err != nil {
+			return err
 		}
-		r.n.share.Store(math.Float64bits(r.In.Progress()))
-		if end != nil && !errors.Is(end, io.EOF) {
-			return end
-		}
+		left -= int64(len(w.items))
 		if len(w.items) > 0 {
 			r.n.read.Add(int64(len(w.items)))
 			r.mu.Lock()
@@ -63,7 +44,7 @@ func (r *runner) read(ctx context.Context, todo, order chan<- *window) error {
 				return nil
 			}
 		}
-		if end != nil || left == 0 {
+		if !more || left == 0 {
 			r.mu.Lock()
 			r.complete = true
 			r.mu.Unlock()
@@ -71,6 +52,32 @@ func (r *runner) read(ctx context.Context, todo, order chan<- *window) error {
 		}
 		size = min(2*size, windowRecords)
 	}
+	return nil
+}
+
+// fill reads up to n records into a window, fewer if they are large. It
+// reports whether the input may hold more.
+func (r *runner) fill(w *window, n int64) (more bool, err error) {
+	defer func() { r.n.share.Store(math.Float64bits(r.In.Progress())) }()
+	for range n {
+		rec, err := r.In.Next()
+		if errors.Is(err, io.EOF) {
+			return false, nil
+		}
+		bad, isBad := errors.AsType[*record.BadRecord](err)
+		if err != nil && !isBad {
+			return false, err
+		}
+		w.items = append(w.items, item{w: w, rec: rec, bad: bad})
+		w.bytes += sizeOf(rec)
+		if isBad {
+			w.bytes += int64(len(bad.Raw))
+		}
+		if w.bytes >= windowBytes {
+			break
+		}
+	}
+	return true, nil
 }
 
 // room waits until more records may be read; false when the run ends.
