@@ -19,6 +19,9 @@ type progress struct {
 	every time.Duration // between lines when piped
 	done  chan struct{}
 	wg    sync.WaitGroup
+
+	mu        sync.Mutex
+	container *mpb.Progress // while a bar is on the screen
 }
 
 func newProgress(u *ui) *progress {
@@ -40,6 +43,24 @@ func (p *progress) stop() {
 	p.wg.Wait()
 }
 
+// say prints a line without breaking the bar.
+func (p *progress) say(line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.container != nil {
+		if _, err := p.container.Write([]byte("\r\x1b[2K" + line + "\n")); err == nil {
+			return
+		}
+	}
+	fmt.Fprintln(p.u.err, line)
+}
+
+func (p *progress) show(c *mpb.Progress) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.container = c
+}
+
 func (p *progress) lines(look func() batch.Progress) {
 	t := time.NewTicker(p.every)
 	defer t.Stop()
@@ -56,6 +77,8 @@ func (p *progress) lines(look func() batch.Progress) {
 
 func (p *progress) bar(look func() batch.Progress) {
 	container := mpb.New(mpb.WithOutput(p.u.err), mpb.WithWidth(min(p.u.width, 100)))
+	p.show(container)
+	defer p.show(nil)
 	var m meter
 	var text string
 	bar := container.New(0, mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("━").Padding("─"),
@@ -81,7 +104,7 @@ func (p *progress) bar(look func() batch.Progress) {
 
 // totalOf estimates the number of records from the share of the input read.
 func totalOf(p batch.Progress) (total int64, exact bool) {
-	if p.InputShare >= 1 {
+	if p.Complete {
 		return p.Read, true
 	}
 	if p.InputShare > 0 {

@@ -88,9 +88,11 @@ func (c *runCmd) execute(a *app, j *job.Job, given *serverModel) (batch.Report, 
 	if n := a.config.Concurrency; n > 0 {
 		pacer = batch.FixedPacer(n)
 	}
-	stop, ctx, done := a.interrupts()
-	defer done()
 	bar := newProgress(a.ui)
+	stop, ctx, done := a.interrupts(func() {
+		bar.say("millrace: finishing what is in flight and saving; once more to stop at once")
+	})
+	defer done()
 	report, err := batch.RunJob(ctx, batch.Options{
 		Job: j, Server: sm.server, Model: sm.model, Store: store,
 		In: in, Out: sink.records, Quarantine: sink.quarantine,
@@ -377,16 +379,16 @@ func lockOutput(a *app, output string) (unlock func(), err error) {
 	}, nil
 }
 
-// interrupts turns the first signal into a gentle stop and the second into an
-// end.
-func (a *app) interrupts() (stop <-chan struct{}, ctx context.Context, done func()) {
+// interrupts turns the first signal into a gentle stop, which it tells, and
+// the second into an end.
+func (a *app) interrupts(tell func()) (stop <-chan struct{}, ctx context.Context, done func()) {
 	ctx, cancel := context.WithCancel(a.ctx)
 	stopped := make(chan struct{})
 	over := make(chan struct{})
 	go func() {
 		select {
 		case <-a.signals:
-			fmt.Fprintln(a.err, "\nmillrace: finishing what is in flight and saving; once more to stop at once")
+			tell()
 			close(stopped)
 		case <-over:
 			return

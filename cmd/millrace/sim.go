@@ -46,7 +46,7 @@ func (c *simCmd) Run(a *app) error {
 	fmt.Fprintf(a.out, "simulated server, profile %s: %s\n", p.Name, p.Note)
 	fmt.Fprintf(a.out, "listening at %s; model %s, %d %s. It has no model: answers are made of the prompt's words.\n", url, p.Model.Name, p.Slots, plural(p.Slots, "slot", "slots"))
 	fmt.Fprintf(a.out, "try: millrace run JOB INPUT --server %s\n", url)
-	stop, ctx, done := a.interrupts()
+	stop, ctx, done := a.interrupts(func() {})
 	defer done()
 	return serve(ctx, l, sim.New(p).Handler(), stop)
 }

@@ -82,6 +82,7 @@ type Progress struct {
 	Tokens      int64 // completion tokens
 	InFlight    int
 	Limit       int
+	Complete    bool    // all records have been read: Read is their number
 	InputShare  float64 // share of the input that has been read, 0 to 1; negative when unknown
 	Elapsed     time.Duration
 	Waiting     string // why nothing moves, if so: "the server does not answer (connection refused)"

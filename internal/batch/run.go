@@ -277,7 +277,7 @@ func (r *runner) pipeline(ctx context.Context) error {
 
 func (r *runner) progress(start time.Time) Progress {
 	r.mu.Lock()
-	p := Progress{InFlight: r.active, Limit: r.pacer.Limit(), Elapsed: r.now().Sub(start)}
+	p := Progress{InFlight: r.active, Limit: r.pacer.Limit(), Complete: r.complete, Elapsed: r.now().Sub(start)}
 	if r.lastErr != nil && r.active > 0 {
 		p.Waiting = r.lastErr.Error()
 	}
