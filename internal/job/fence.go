@@ -8,7 +8,7 @@ import (
 
 // fenceVersion changes when the way in which values are fenced does, because
 // then equal records make other prompts.
-const fenceVersion = "fence 1"
+const fenceVersion = "fence 2"
 
 // tagOf makes a tag of a field's name: letters, digits, '_' and '-', beginning
 // with a letter.
