@@ -348,30 +348,24 @@ func (r *runner) toSaver(ctx context.Context, s saving) bool {
 }
 
 // save writes answers to the store in groups, and settles their records once
-// they are safe there. It takes what has come and does not wait for more, so a
-// slow server's answers are saved one by one and a fast one's by hundreds.
+// they are safe there. An answer that comes alone is saved at once; when they
+// come within saveClose of each other, they are gathered for saveWait, because
+// a transaction costs many times what one answer in it does.
 func (r *runner) save(ctx context.Context) {
 	group := make([]saving, 0, saveGroup)
 	var late []Link // of records that joined a question while it was being saved
+	var saved time.Time
 	for {
-		group = group[:0]
 		s, ok := <-r.saves
 		if !ok {
 			break
 		}
-		group = append(group, s)
-	more:
-		for len(group) < saveGroup {
-			select {
-			case s, ok := <-r.saves:
-				if !ok {
-					break more
-				}
-				group = append(group, s)
-			default:
-				break more
-			}
+		group = append(group[:0], s)
+		var wait time.Duration
+		if now := r.now(); now.Sub(saved) < saveClose {
+			wait = saveWait
 		}
+		group = r.gather(group, wait)
 		var err error
 		late, err = r.saveGroup(ctx, group, late)
 		if err != nil {
@@ -380,12 +374,47 @@ func (r *runner) save(ctx context.Context) {
 			}
 			return
 		}
+		saved = r.now()
 	}
 	if len(late) > 0 {
 		if err := r.Store.Save(context.WithoutCancel(ctx), nil, late, nil); err != nil {
 			r.cancel(err)
 		}
 	}
+}
+
+// gather adds to a group what has come, and what comes within the wait.
+func (r *runner) gather(group []saving, wait time.Duration) []saving {
+	var timeout <-chan time.Time
+	if wait > 0 {
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		timeout = t.C
+	}
+	for len(group) < saveGroup {
+		select {
+		case s, ok := <-r.saves:
+			if !ok {
+				return group
+			}
+			group = append(group, s)
+			continue
+		default:
+		}
+		if timeout == nil {
+			return group
+		}
+		select {
+		case s, ok := <-r.saves:
+			if !ok {
+				return group
+			}
+			group = append(group, s)
+		case <-timeout:
+			return group
+		}
+	}
+	return group
 }
 
 // saveGroup saves a group and settles its records. It returns the links of

@@ -68,6 +68,8 @@ const (
 	openRecords   = 24 * windowRecords
 	openBytes     = 48 << 20
 	saveGroup     = 512
+	saveClose     = 2 * time.Millisecond
+	saveWait      = 5 * time.Millisecond
 )
 
 type runner struct {

@@ -275,7 +275,7 @@ func (s *Store) Trail(ctx context.Context, subject batch.Subject) ([]batch.Trail
 	err := s.read(ctx, func(c *conn) error {
 		return c.query(ctx, trail, []driver.Value{int64(subject)}, func(row []driver.Value) error {
 			t := batch.Trail{
-				Key:     batch.Key(column[[]byte](row[0])),
+				Key:     keyColumn(row[0]),
 				Created: instant(column[int64](row[1])),
 				Expires: expiry(column[int64](row[2])),
 				Inputs:  column[[]byte](row[3]),
@@ -291,7 +291,7 @@ func (s *Store) Trail(ctx context.Context, subject batch.Subject) ([]batch.Trail
 				}
 			}
 			if row[12] != nil {
-				t.Run.Fingerprint = batch.Key(column[[]byte](row[12]))
+				t.Run.Fingerprint = keyColumn(row[12])
 				t.Run.Started = instant(column[int64](row[13]))
 				t.Run.Job, t.Run.Input, t.Run.Output = column[string](row[14]), column[string](row[16]), column[string](row[17])
 				t.Run.Server, t.Run.Model = column[string](row[18]), column[string](row[19])

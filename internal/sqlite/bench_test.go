@@ -12,9 +12,10 @@ import (
 	"millrace/internal/batch"
 )
 
-// Sizes; the figures in docs/benchmarks.md are with -store.answers=1000000.
+// Sizes. Small ones, to see that the benchmarks run; figures to tell are made
+// with -store.answers=1000000.
 var (
-	benchAnswers = flag.Int("store.answers", 20_000, "answers in the store that BenchmarkLookup and BenchmarkPrune read")
+	benchAnswers = flag.Int("store.answers", 20_000, "answers that are in the store when a benchmark begins")
 	benchText    = flag.Int("store.text", 120, "length of a benchmark's answers in bytes")
 )
 

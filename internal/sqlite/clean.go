@@ -13,16 +13,6 @@ import (
 	"millrace/internal/batch"
 )
 
-// ids returns the integers that a query finds.
-func (c *conn) ids(ctx context.Context, sql string, args ...driver.Value) ([]int64, error) {
-	var ids []int64
-	err := c.query(ctx, sql, args, func(row []driver.Value) error {
-		ids = append(ids, column[int64](row[0]))
-		return nil
-	})
-	return ids, err
-}
-
 // removeAnswers removes answers with all that hangs on them, and counts.
 func removeAnswers(ctx context.Context, c *conn, ids []int64, p *batch.Purged) error {
 	if len(ids) == 0 {

@@ -30,7 +30,8 @@ func newCodec() (*codec, error) {
 	if err != nil {
 		return nil, err
 	}
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(2), zstd.WithDecoderLowmem(true))
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(2), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxMemory(256<<20)) // no answer is as long, whatever a damaged file says
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +55,7 @@ func (c *codec) pack(text []byte) []byte {
 // unpack returns the text of a stored form. It may share its memory.
 func (c *codec) unpack(b []byte) ([]byte, error) {
 	if len(b) == 0 {
-		return nil, fmt.Errorf("a stored text has no form")
+		return nil, fmt.Errorf("%w: a stored text has no form", errDamaged)
 	}
 	switch b[0] {
 	case textRaw:
@@ -62,11 +63,11 @@ func (c *codec) unpack(b []byte) ([]byte, error) {
 	case textZstd:
 		text, err := c.dec.DecodeAll(b[1:], nil)
 		if err != nil {
-			return nil, fmt.Errorf("a stored text cannot be decompressed: %w", err)
+			return nil, fmt.Errorf("%w: %w", errDamaged, err)
 		}
 		return text, nil
 	default:
-		return nil, fmt.Errorf("a stored text has the unknown form %d", b[0])
+		return nil, fmt.Errorf("%w: a stored text has the unknown form %d", errDamaged, b[0])
 	}
 }
 

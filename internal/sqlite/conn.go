@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"millrace/internal/batch"
 )
 
 // conn is one connection, used by one goroutine at a time. It stands directly
@@ -24,7 +26,7 @@ func (c *conn) exec(ctx context.Context, sql string, args ...driver.Value) (int6
 	if err != nil {
 		return 0, err
 	}
-	r, err := st.(driver.StmtExecContext).ExecContext(ctx, c.bind(args)) //nolint:forcetypeassert // this driver's statements have it
+	r, err := st.(driver.StmtExecContext).ExecContext(ctx, c.bind(args))
 	if err != nil {
 		return 0, err
 	}
@@ -42,11 +44,18 @@ func (c *conn) query(ctx context.Context, sql string, args []driver.Value, row f
 }
 
 func (c *conn) rows(ctx context.Context, st driver.Stmt, args []driver.Value, row func([]driver.Value) error) (err error) {
-	rows, err := st.(driver.StmtQueryContext).QueryContext(ctx, c.bind(args)) //nolint:forcetypeassert // this driver's statements have it
+	rows, err := st.(driver.StmtQueryContext).QueryContext(ctx, c.bind(args))
 	if err != nil {
 		return err
 	}
 	defer func() {
+		if p := recover(); p != nil {
+			bad, ok := p.(badColumn)
+			if !ok {
+				panic(p)
+			}
+			err = fmt.Errorf("%w: %s", errDamaged, bad)
+		}
 		if e := rows.Close(); err == nil {
 			err = e
 		}
@@ -81,7 +90,7 @@ func (c *conn) one(ctx context.Context, sql string, args ...driver.Value) (n int
 // script runs statements without preparing them for another time. Pragmas need
 // that: some take effect when they are prepared.
 func (c *conn) script(ctx context.Context, sql string) error {
-	_, err := c.raw.(driver.ExecerContext).ExecContext(ctx, sql, nil) //nolint:forcetypeassert // this driver's connections have it
+	_, err := c.raw.(driver.ExecerContext).ExecContext(ctx, sql, nil)
 	return err
 }
 
@@ -107,7 +116,7 @@ func (c *conn) prepare(ctx context.Context, sql string) (driver.Stmt, error) {
 	if st, ok := c.stmts[sql]; ok {
 		return st, nil
 	}
-	st, err := c.raw.(driver.ConnPrepareContext).PrepareContext(ctx, sql) //nolint:forcetypeassert // this driver's connections have it
+	st, err := c.raw.(driver.ConnPrepareContext).PrepareContext(ctx, sql)
 	if err != nil {
 		return nil, err
 	}
@@ -133,11 +142,34 @@ func (c *conn) close() error {
 	return errors.Join(append(errs, c.raw.Close())...)
 }
 
-// column reads a value whose type the schema fixes (the tables are STRICT).
+// ids returns the integers that a query finds.
+func (c *conn) ids(ctx context.Context, sql string, args ...driver.Value) ([]int64, error) {
+	var ids []int64
+	err := c.query(ctx, sql, args, func(row []driver.Value) error {
+		ids = append(ids, column[int64](row[0]))
+		return nil
+	})
+	return ids, err
+}
+
+// column reads a value whose type the schema fixes: the tables are STRICT, so
+// another type means that the file is damaged. It may be used only in what
+// query calls, which makes an error of that.
 func column[T int64 | string | []byte](v driver.Value) T {
 	t, ok := v.(T)
 	if !ok && v != nil {
-		panic(fmt.Sprintf("sqlite: a column holds %T where %T belongs", v, t))
+		panic(badColumn(fmt.Sprintf("a column holds %T where %T belongs", v, t)))
 	}
 	return t
 }
+
+// keyColumn reads a value that is a batch.Key, as column does.
+func keyColumn(v driver.Value) batch.Key {
+	b := column[[]byte](v)
+	if len(b) != len(batch.Key{}) {
+		panic(badColumn(fmt.Sprintf("a key has %d bytes", len(b))))
+	}
+	return batch.Key(b)
+}
+
+type badColumn string

@@ -14,6 +14,8 @@ var (
 	errClosed = errors.New("the store is closed")
 	// errHeld is a lock that another process kept for longer than Options.Wait.
 	errHeld = errors.New("locked")
+	// errDamaged is content that this program cannot have written.
+	errDamaged = errors.New("the content is not as it was written")
 	// errBlocked is a checkpoint that could not reach the end of the log.
 	errBlocked = errors.New("the log is being read")
 )
@@ -31,6 +33,8 @@ func busy(err error) bool {
 	return errors.Is(err, errBlocked) || code(err) == lib.SQLITE_BUSY || code(err) == lib.SQLITE_LOCKED
 }
 
+const damaged = "the file is damaged; restore it from a backup, or move it away to begin an empty one (everything is asked again then)"
+
 // explain says which file an error is about and what to do about it.
 func (s *Store) explain(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
@@ -40,13 +44,14 @@ func (s *Store) explain(err error) error {
 	switch {
 	case errors.Is(err, errHeld) || busy(err):
 		return fmt.Errorf("%s: another process has kept it locked for %v; wait until it has ended, then run the same command again", s.file, s.wait)
-	case errors.Is(err, errClosed):
+	case errors.Is(err, errDamaged):
+		advice = damaged
 	default:
 		switch code(err) {
 		case lib.SQLITE_FULL:
 			advice = "the disk is full; make room and run the same command again, what was saved is kept"
 		case lib.SQLITE_CORRUPT:
-			advice = "the file is damaged; restore it from a backup, or move it away to begin an empty one (everything is asked again then)"
+			advice = damaged
 		case lib.SQLITE_NOTADB:
 			advice = "this is not a database of Millrace; use another state directory, or move the file away to begin an empty one"
 		case lib.SQLITE_CANTOPEN:

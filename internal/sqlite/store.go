@@ -319,7 +319,7 @@ func (s *Store) patiently(ctx context.Context, fn func() error) error {
 		if !busy(err) {
 			return err
 		}
-		d := poll/2 + rand.N(poll) //nolint:gosec // only spreads the tries
+		d := poll/2 + rand.N(poll)
 		if end == nil {
 			end, next = time.NewTimer(s.wait), time.NewTimer(d)
 			defer end.Stop()

@@ -68,11 +68,11 @@ func Exercise(t *testing.T, open func(t testing.TB) batch.Store) {
 
 // key returns the n-th of a series of keys that look like hashes.
 func key(n int) (k batch.Key) {
-	x := uint64(n)*0x9e3779b97f4a7c15 + 1 //nolint:gosec // a hash
+	x := uint64(n)*0x9e3779b97f4a7c15 + 1
 	x ^= x >> 31
 	x *= 0xbf58476d1ce4e5b9
 	binary.BigEndian.PutUint64(k[:], x)
-	binary.BigEndian.PutUint64(k[8:], uint64(n)) //nolint:gosec // so that no two are equal
+	binary.BigEndian.PutUint64(k[8:], uint64(n))
 	return k
 }
 
