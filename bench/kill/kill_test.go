@@ -56,14 +56,16 @@ func TestKilledRunsResume(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	start := time.Now()
 	want, _ := once(t, bin, dir, "undisturbed", nil, -1)
+	whole := time.Since(start)
 
 	seed := uint64(time.Now().UnixNano()) //nolint:gosec // a seed
 	rnd := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // moments, not secrets
 	t.Logf("seed %d", seed)
 	var kills, repeated, worst int
 	for i := range *runs {
-		got, r := once(t, bin, dir, fmt.Sprint(i), want, time.Duration(20+rnd.IntN(1200))*time.Millisecond)
+		got, r := once(t, bin, dir, fmt.Sprint(i), want, time.Duration((0.05+0.9*rnd.Float64())*float64(whole)))
 		if !bytes.Equal(got, want) {
 			t.Errorf("run %d: the output differs from the undisturbed one", i)
 		}

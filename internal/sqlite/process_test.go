@@ -107,12 +107,12 @@ func TestProcesses(t *testing.T) {
 func TestKilled(t *testing.T) {
 	dir := t.TempDir()
 	acked := map[int]int{}
-	for round := range 6 {
+	for round := range 4 {
 		var g errgroup.Group
 		victim, out := startChild(t, dir, 2*round)
 		survivor, beside := startChild(t, dir, 2*round+1)
 		g.Go(func() error {
-			n, err := lines(out, 5+round*9, victim.Process.Kill)
+			n, err := lines(out, 5+round*14, victim.Process.Kill)
 			acked[2*round] = n
 			_ = victim.Wait() // killed, or done just before
 			return err
