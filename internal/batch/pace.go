@@ -68,10 +68,11 @@ const (
 // more than half of the possible gain.
 const (
 	growQuick   = 0.70 // of the share that the step before gave, on first-generation evidence
+	firstMin    = 0.50 // and of the possible gain itself: a queue alone makes first evidence look like a third
 	growClear   = 0.80 // likewise: enough to double
 	growFull    = 0.60 // of the possible gain: double
-	growMin     = 0.12 // of the possible gain: grow by half
-	sharp       = 0.60 // of the share that the step before gave: the gain breaks off, a knee
+	growMin     = 0.08 // of the possible gain: grow by half
+	sharp       = 0.45 // of the share that the step before gave: the gain breaks off, a knee
 	sure        = 1.6  // standard errors
 	quickMin    = 4    // samples, at least, for a quick step
 	sameRate    = 0.97 // within 3 %: as good
@@ -151,7 +152,7 @@ func FixedPacer(n int) *Pacer {
 // more than the knee, so that a request is always waiting when a slot gets free.
 func (p *Pacer) Limit() int {
 	if p.mode == paceHold && !p.fixed {
-		return min(p.level+max(1, p.level/8), p.ceiling())
+		return min(p.level+max(1, p.level/4), p.ceiling())
 	}
 	return p.level
 }
@@ -318,7 +319,7 @@ func (p *Pacer) grow() {
 		quick = all
 	}
 	if (10*quick.n >= 9*p.level) && all.n >= quickMin && p.later.n < p.need() && !p.queued() {
-		if share, spread := p.gain(quick); share-spread >= growQuick*p.share {
+		if share, spread := p.gain(quick); share-spread >= max(growQuick*p.share, firstMin) {
 			factor := 2.0
 			if share < growClear*p.share {
 				factor = 1.5
@@ -338,7 +339,7 @@ func (p *Pacer) grow() {
 		// not yet clear
 	case share < growMin, share < sharp*p.share:
 		p.settle(share)
-	case share >= growFull:
+	case share >= growFull && share >= growClear*p.share:
 		p.step(2, p.later, share)
 	default:
 		p.step(1.5, p.later, share)
