@@ -324,16 +324,19 @@ func (r *runner) report(start time.Time) Report {
 		rep.RecordsPerSecond = float64(rep.Answered+rep.Quarantined) / seconds
 		rep.TokensPerSecond = float64(rep.CompletionTokens) / seconds
 	}
-	if note := kneeNote(info, k, rep.Requests); note != "" {
+	if note := kneeNote(info, k, rep); note != "" {
 		rep.Notes = append(rep.Notes, note)
 	}
 	return rep
 }
 
 // kneeNote says what the pacer found about the server, and what to do.
-func kneeNote(info llm.Info, k Knee, requests int64) string {
-	if !k.Found || k.Fixed || requests < 16 {
+func kneeNote(info llm.Info, k Knee, rep Report) string {
+	if !k.Found || k.Fixed || rep.Requests < 16 {
 		return ""
+	}
+	if rep.Seconds*float64(k.Level)/float64(rep.Requests) < 0.05 {
+		return "" // requests this short say more about this program than about the server
 	}
 	switch {
 	case k.Level == 1 && info.Kind == llm.Ollama:
