@@ -183,7 +183,15 @@ func (c *runCmd) open(a *app, j *job.Job) (record.Reader, record.Format, error) 
 	if err != nil {
 		return nil, "", err
 	}
-	if cols := in.Columns(); cols != nil {
+	cols := in.Columns()
+	if cols == nil { // JSONL: each record names its own fields; a misspelt one is in none of them
+		first := in
+		if in, cols, err = record.Peek(first, peekRecords); err != nil {
+			first.Close()
+			return nil, "", err
+		}
+	}
+	if len(cols) > 0 {
 		if err := j.CheckColumns(cols); err != nil {
 			in.Close()
 			return nil, "", err
@@ -191,6 +199,10 @@ func (c *runCmd) open(a *app, j *job.Job) (record.Reader, record.Format, error) 
 	}
 	return in, format, nil
 }
+
+// peekRecords is how many records of an input without a header are looked at
+// for the job's fields before the first request.
+const peekRecords = 64
 
 // output is the path of the output: given, or beside the input.
 func (c *runCmd) output(j *job.Job) string {
