@@ -68,10 +68,9 @@ type Facts struct {
 	Version *Fact[string] `json:"version,omitempty"`
 
 	// DevBuild is a build whose version number says nothing (0.0.0);
-	// DebugBuild one that was compiled without optimisation; DebugLog is
-	// whether it writes a debug log;
-	// SelfBuilt that it was not the project that built it (a distribution,
-	// Homebrew, a user).
+	// SelfBuilt one that others than the project made (a distribution,
+	// Homebrew, a user); DebugBuild one that was compiled without
+	// optimisation; DebugLog is whether it writes a debug log.
 	DevBuild   *Fact[bool] `json:"dev_build,omitempty"`
 	SelfBuilt  *Fact[bool] `json:"self_built,omitempty"`
 	DebugBuild *Fact[bool] `json:"debug_build,omitempty"`
@@ -95,8 +94,8 @@ type Facts struct {
 	ContextPerSlot *Fact[int] `json:"context_per_slot,omitempty"`
 	ContextTotal   *Fact[int] `json:"context_total,omitempty"`   // of all slots
 	ContextTrained *Fact[int] `json:"context_trained,omitempty"` // what the model was made for
-	// DefaultContext is what a request gets that asks for none, and Reason
-	// why it is that.
+	// DefaultContext is what a request gets that asks for none, of a model
+	// that sets none (Model.Options, num_ctx); Reason says why it is that.
 	DefaultContext       *Fact[int] `json:"default_context,omitempty"`
 	DefaultContextReason string     `json:"default_context_reason,omitempty"`
 	// KVCapacity is how many tokens the cache of all requests together can

@@ -53,7 +53,7 @@ func (s *Server) Facts(ctx context.Context, model string) (llm.Facts, error) {
 	if ask("models in memory", err) {
 		f.Loaded, f.LoadedKnown = running, true
 	}
-	installed, err := s.list(ctx, "/api/tags")
+	installed, err := s.tags(ctx)
 	ask("installed models", err)
 	if model == "" && len(f.Loaded) == 1 {
 		model = f.Loaded[0].Name
@@ -115,10 +115,13 @@ func (s *Server) factsOf(ctx context.Context, f *llm.Facts, model string, instal
 	if n := wholeNumber(m.Options["num_batch"]); n != nil {
 		put(&f.Batch, *n, llm.FromAPI)
 	}
-	if n := wholeNumber(m.Options["num_ctx"]); n != nil && *n > 0 {
-		put(&f.DefaultContext, *n, llm.FromAPI)
-		f.DefaultContextReason = "the model's own num_ctx"
-	}
+}
+
+// tags lists the installed models, with a time limit of its own.
+func (s *Server) tags(ctx context.Context) ([]listed, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	return s.list(ctx, "/api/tags")
 }
 
 func sameModel(a, b string) bool {
@@ -160,6 +163,8 @@ func (s *Server) ps(ctx context.Context, version string) ([]llm.Residency, error
 		} `json:"models"`
 	}
 	var now time.Time
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
 	err := s.end.Do(ctx, llm.Call{Path: "/api/ps"}, func(_ http.Header, body []byte) error {
 		now = time.Now()
 		if err := llm.DecodeJSON(body, &reply); err != nil {
@@ -284,6 +289,8 @@ func (s *Server) showOnce(ctx context.Context, model string, verbose bool) (llm.
 	b = append(b, '}')
 	m := llm.ModelFacts{Name: model, Source: llm.FromAPI}
 	var fp gguf.Footprint
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
 	err := s.end.Do(ctx, llm.Call{Path: "/api/show", Body: b}, func(_ http.Header, body []byte) error {
 		var reply struct {
 			Modelfile    string   `json:"modelfile"`

@@ -124,18 +124,16 @@ func TestFacts(t *testing.T) {
 	const api = llm.FromAPI
 	far := time.Date(2318, 1, 1, 0, 0, 0, 0, time.UTC)
 	want := llm.Facts{
-		Kind:                 llm.Ollama,
-		Version:              llm.Known("0.17.4", api),
-		DevBuild:             llm.Known(false, api),
-		ReleasedAbout:        llm.Known("2026-02-26", api),
-		Changes:              ollama.ChangesSince("0.17.4"),
-		ContextPerSlot:       llm.Known(4096, api),
-		ContextTrained:       llm.Known(131072, api),
-		DefaultContext:       llm.Known(16384, api),
-		DefaultContextReason: "the model's own num_ctx",
-		Layers:               llm.Known(33, api),
-		LayersAsked:          llm.Known(20, api),
-		Threads:              llm.Known(6, api),
+		Kind:           llm.Ollama,
+		Version:        llm.Known("0.17.4", api),
+		DevBuild:       llm.Known(false, api),
+		ReleasedAbout:  llm.Known("2026-02-26", api),
+		Changes:        ollama.ChangesSince("0.17.4"),
+		ContextPerSlot: llm.Known(4096, api),
+		ContextTrained: llm.Known(131072, api),
+		Layers:         llm.Known(33, api),
+		LayersAsked:    llm.Known(20, api),
+		Threads:        llm.Known(6, api),
 		Loaded: []llm.Residency{{
 			Name: "llama3.1:8b", Digest: "46e0c10c039e", SizeBytes: new(int64(6654289920)), VRAMBytes: new(int64(6654289920)),
 			Context: new(4096), ExpiresAt: &far, ForEver: true, Quantised: "Q4_K_M", Family: "llama", Parameters: "8.0B",
