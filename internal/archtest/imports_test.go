@@ -56,7 +56,7 @@ var table = map[string]rule{
 	"internal/engine":     {may: []string{"internal/gguf", "internal/machine"}, why: "the engine serves; what is asked of it is llm's affair", planned: true},
 	"internal/llm/engine": {may: []string{"internal/llm", "internal/engine"}, why: adapter, planned: true},
 
-	"internal/measure": {may: []string{"internal/llm", "internal/machine"}, why: "measuring does not judge; doctor does", planned: true},
+	"internal/measure": {may: []string{"internal/llm", "internal/machine"}, why: "measuring does not judge; doctor does"},
 	"internal/doctor":  {may: []string{"internal/llm", "internal/machine", "internal/measure", "internal/roofline"}, why: "the doctor reads and changes nothing", planned: true},
 	"internal/tune":    {may: []string{"internal/doctor", "internal/llm", "internal/machine", "internal/measure", "internal/roofline"}, why: "tuning acts on findings; it does not run jobs", planned: true},
 
