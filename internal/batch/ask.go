@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"sync"
 	"time"
@@ -62,8 +63,12 @@ func (r *runner) askOne(ctx context.Context, q *question) {
 		attempts int
 	)
 	for {
-		reply, n, err := r.send(ctx, messages, r.Job.Schema(), options)
+		reply, n, err := r.send(ctx, messages, r.Job.Schema(), options, &q.trouble)
 		attempts += n
+		if errors.Is(err, errLater) {
+			r.later(q)
+			return
+		}
 		if err != nil {
 			if ctx.Err() == nil && !errors.Is(err, errStopAsking) {
 				r.giveUp(ctx, q, err.Error(), "", attempts)
@@ -144,7 +149,7 @@ func (r *runner) packAnswers(ctx context.Context, items []job.PackItem, ids []st
 		options.MaxTokens = &limit
 	}
 	r.n.packed.Add(int64(len(items)))
-	reply, _, err := r.send(ctx, messages, schema, options)
+	reply, _, err := r.send(ctx, messages, schema, options, &trouble{})
 	if err != nil {
 		return nil, err
 	}
@@ -156,15 +161,31 @@ func (r *runner) packAnswers(ctx context.Context, items []job.PackItem, ids []st
 	return out, nil
 }
 
-// errStopAsking ends an ask without an outcome: the run is ending.
-var errStopAsking = errors.New("the run is ending")
+// errStopAsking ends an ask without an outcome: the run is ending. errLater
+// ends it so that others get their turn first.
+var (
+	errStopAsking = errors.New("the run is ending")
+	errLater      = errors.New("to be asked again after others")
+)
+
+// trouble is what a question has met that may be its own fault or the server's.
+type trouble struct {
+	failures int
+	since    time.Time
+}
+
+// later puts a question behind all that is ready.
+func (r *runner) later(q *question) {
+	r.mu.Lock()
+	r.addReady(&readyWindow{seq: math.MaxInt, qs: []*question{q}})
+	r.mu.Unlock()
+}
 
 // send sends a request until there is a reply, an error that asking again
 // cannot help, or the end of the run. It returns the number of requests made.
-func (r *runner) send(ctx context.Context, messages []llm.Message, schema []byte, options llm.Options) (llm.Reply, int, error) {
+func (r *runner) send(ctx context.Context, messages []llm.Message, schema []byte, options llm.Options, tr *trouble) (llm.Reply, int, error) {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = retryFirst, retryMax
-	failures := 0
 	for n := 1; ; n++ {
 		r.mu.Lock()
 		if r.stopping && n > 1 { // do not begin again what failed
@@ -195,7 +216,10 @@ func (r *runner) send(ctx context.Context, messages []llm.Message, schema []byte
 		if e.Kind == llm.Canceled { // not ours, so the request's own time limit
 			e = &llm.Error{Kind: llm.Timeout, Message: fmt.Sprintf("no reply within %s", r.Timeout), Err: err}
 		}
-		again, err := r.failed(ticket, e, &failures)
+		again, err := r.failed(ticket, e, tr)
+		if errors.Is(err, errLater) && !r.pause(ctx, min(time.Duration(tr.failures)*retryFirst, retryMax)) {
+			err = errStopAsking
+		}
 		if err != nil {
 			return llm.Reply{}, n, err
 		}
@@ -243,13 +267,14 @@ func (r *runner) replied(t Ticket, messages []llm.Message, reply llm.Reply) {
 	now := r.now()
 	r.pacer.Done(now, t, o)
 	r.downSince, r.lastErr = time.Time{}, nil
+	r.lastReply = now
 	r.mu.Unlock()
 	r.changed.Broadcast()
 }
 
 // failed accounts for an error and says whether to ask again. Its error ends
 // the whole run when no question can be answered any more.
-func (r *runner) failed(t Ticket, e *llm.Error, failures *int) (again bool, err error) {
+func (r *runner) failed(t Ticket, e *llm.Error, tr *trouble) (again bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
@@ -272,16 +297,33 @@ func (r *runner) failed(t Ticket, e *llm.Error, failures *int) (again bool, err 
 			patience *= busyPatience
 		}
 		if gone := now.Sub(r.downSince); gone > patience {
-			return end(fmt.Errorf("%w: no answer from %s for %s (%w); start it again and repeat the command: it goes on where it stopped",
+			return end(fmt.Errorf("%w: every request to %s failed for %s (%w); start it again and repeat the command: it goes on where it stopped",
 				ErrServerGone, r.Server.Info().URL, gone.Round(time.Second), e))
 		}
 		return true, nil
 	case llm.Timeout, llm.Garbled, llm.Failed:
-		*failures++
-		if *failures < garbledTries {
-			return true, nil
+		tr.failures++
+		if tr.since.IsZero() {
+			tr.since = now
 		}
-		return false, nil
+		if r.downSince.IsZero() {
+			r.downSince = now
+		}
+		gone := now.Sub(r.downSince)
+		switch {
+		case tr.failures < 2 || tr.failures < garbledTries && gone <= r.Patience:
+			return true, nil
+		case r.lastReply.After(tr.since): // others are answered: it is this question
+			return tr.failures < garbledTries, nil
+		case gone > r.Patience && (r.lastReply.IsZero() || len(r.flight) > 1): // nobody is
+			return end(fmt.Errorf("%w: %s has given no usable reply for %s (%w); mend it and repeat the command: it goes on where it stopped",
+				ErrServerGone, r.Server.Info().URL, gone.Round(time.Second), e))
+		case gone > r.Patience: // the last question left
+			return false, nil
+		case len(r.ready) > 0:
+			return false, errLater
+		}
+		return true, nil
 	case llm.BadSchema:
 		if r.noSchema {
 			return false, nil

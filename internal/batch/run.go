@@ -93,6 +93,7 @@ type runner struct {
 	openSize  int64 // their bytes
 	pacer     *Pacer
 	downSince time.Time // first of the errors since the last reply; zero while the server answers
+	lastReply time.Time // zero before the first reply
 	lastErr   error
 	noSchema  bool
 	refused   int
@@ -107,7 +108,8 @@ type question struct {
 	messages []llm.Message
 	first    *item
 	waiters  []*item // first included
-	sealed   int     // waiters whose links have been handed to the store
+	trouble  trouble
+	sealed   int // waiters whose links have been handed to the store
 }
 
 // item is a record on its way.

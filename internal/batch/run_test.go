@@ -432,6 +432,24 @@ func TestRunServerErrors(t *testing.T) {
 				}
 			},
 		},
+		{
+			"only garbage", func(int, llm.Request) (llm.Reply, error) { return fail(llm.Garbled, 200) },
+			func(t *testing.T, rep Report, err error, took time.Duration) {
+				if !errors.Is(err, ErrServerGone) || rep.Quarantined != 0 || took > 4*time.Minute {
+					t.Errorf("error %v after %s, report %+v", err, took, rep)
+				}
+			},
+		},
+		{"garbage from the second record on", func(n int, req llm.Request) (llm.Reply, error) {
+			if n > 1 {
+				return fail(llm.Failed, 500)
+			}
+			return echo(n, req)
+		}, func(t *testing.T, rep Report, err error, _ time.Duration) {
+			if !errors.Is(err, ErrServerGone) || rep.Answered != 1 || rep.Quarantined != 0 {
+				t.Errorf("error %v, report %+v", err, rep)
+			}
+		}},
 		{"garbled for one record", func(n int, req llm.Request) (llm.Reply, error) {
 			if question1(req) == "b" {
 				return fail(llm.Garbled, 200)
