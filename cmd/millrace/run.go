@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/gofrs/flock"
@@ -25,7 +27,7 @@ type runCmd struct {
 	Param      map[string]string `short:"p" help:"Parameter of a built-in job." placeholder:"NAME=VALUE"`
 	Format     string            `help:"Format of stdin and stdout (default: jsonl), or of files whose ending does not tell." placeholder:"csv|tsv|jsonl|parquet"`
 	Quarantine string            `help:"Where records without a valid answer go (default: OUTPUT.quarantine.jsonl)." placeholder:"FILE"`
-	Limit      int64             `help:"Stop after the first N records." placeholder:"N"`
+	Limit      *int64            `help:"Stop after the first N records." placeholder:"N"`
 	DryRun     bool              `help:"Ask nothing: say what would be asked."`
 	Report     string            `help:"Write the summary as JSON." placeholder:"FILE"`
 	NoCache    bool              `help:"Neither use answers of earlier runs nor keep the new ones."`
@@ -37,14 +39,38 @@ func (c *runCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	if c.Limit < 0 {
-		return fmt.Errorf("--limit %d: needs a number of records from 1 on", c.Limit)
+	if c.Limit != nil && *c.Limit < 1 {
+		return fmt.Errorf("--limit %d: needs a number of records from 1 on", *c.Limit)
 	}
 	if c.NoCache && c.Refresh {
 		return errors.New("--no-cache and --refresh exclude each other: the first keeps nothing, the second keeps the new answers")
 	}
 	_, err = c.execute(a, j, nil)
 	return err
+}
+
+// limit is the most records to read, 0 for all.
+func (c *runCmd) limit() int64 {
+	if c.Limit == nil {
+		return 0
+	}
+	return *c.Limit
+}
+
+// distinct checks that no two of the run's files are the same one.
+func (c *runCmd) distinct(output, quarantine string) error {
+	files := []struct{ what, path string }{{"the input", c.Input}, {"the output (-o)", output}, {"the quarantine", quarantine}, {"the report (--report)", c.Report}}
+	for i, a := range files {
+		for _, b := range files[:i] {
+			if a.path == "" || b.path == "" || a.path == "-" || b.path == "-" {
+				continue
+			}
+			if absolute(a.path) == absolute(b.path) || sameFile(a.path, b.path) {
+				return fmt.Errorf("%s is %s and %s; name another file for one of them", a.path, b.what, a.what)
+			}
+		}
+	}
+	return nil
 }
 
 // execute runs a job. srv may be given; otherwise it is looked for.
@@ -97,12 +123,12 @@ func (c *runCmd) execute(a *app, j *job.Job, given *serverModel) (batch.Report, 
 		Job: j, Server: sm.server, Model: sm.model, Store: store,
 		In: in, Out: sink.records, Quarantine: sink.quarantine,
 		JobRef: c.jobRef(), Args: c.Param, Input: absolute(c.Input), Output: absolute(output),
-		Pacer: pacer, Limit: c.Limit, NoCache: c.NoCache, Refresh: c.Refresh,
+		Pacer: pacer, Limit: c.limit(), NoCache: c.NoCache, Refresh: c.Refresh,
 		Timeout: a.config.Timeout, Patience: a.config.Patience,
 		Commit: sink.commit, Stop: stop, Watch: bar.watch,
 	})
 	bar.stop()
-	if werr := c.writeReport(report); werr != nil && err == nil {
+	if werr := sink.writeReport(report); werr != nil && err == nil {
 		err = werr
 	}
 	return report, c.conclude(a, report, err, output, sink)
@@ -227,22 +253,28 @@ type sink struct {
 	out            *record.File // nil for stdout
 	quarantinePath string
 
-	rejected *record.File
+	rejected *record.File // nil until it is opened
+	rejects  int
+	report   *record.File // nil without --report
 	enc      *json.Encoder
 	closed   bool
 }
 
 func (c *runCmd) create(a *app, output string, in record.Reader, inFormat record.Format, j *job.Job) (*sink, error) {
-	s := &sink{}
+	s := &sink{quarantinePath: cmp.Or(c.Quarantine, output+".quarantine.jsonl")}
+	if output == "-" {
+		s.quarantinePath = cmp.Or(c.Quarantine, "millrace.quarantine.jsonl")
+	}
+	if err := c.distinct(output, s.quarantinePath); err != nil {
+		return nil, err
+	}
 	format := record.JSONL
 	w := a.stdout
 	if output == "-" {
-		s.quarantinePath = "millrace.quarantine.jsonl"
 		if c.Format != "" {
 			format = inFormat
 		}
 	} else {
-		s.quarantinePath = output + ".quarantine.jsonl"
 		var err error
 		if format, _, err = record.FormatOf(output); err != nil {
 			if c.Format == "" {
@@ -250,23 +282,32 @@ func (c *runCmd) create(a *app, output string, in record.Reader, inFormat record
 			}
 			format = inFormat
 		}
-		if same, err := sameFile(c.Input, output); err != nil {
-			return nil, err
-		} else if same {
-			return nil, fmt.Errorf("%s is the input and the output; name another output with -o", output)
-		}
 		if s.out, err = record.Create(output); err != nil {
 			return nil, err
 		}
 		w = s.out
 	}
-	if c.Quarantine != "" {
-		s.quarantinePath = c.Quarantine
-	}
 	var err error
+	if c.Quarantine != "" || output != "-" && !device(output) { // a place that cannot be written is an error now, not after hours
+		if err = s.openQuarantine(); err != nil {
+			s.abort()
+			return nil, err
+		}
+	}
+	if c.Report != "" {
+		if s.report, err = record.Create(c.Report); err != nil {
+			s.abort()
+			return nil, err
+		}
+	}
 	if s.records, err = record.NewWriter(w, format, in.Columns(), j.Columns(), record.WriteOptions{From: in}); err != nil {
 		s.abort()
 		return nil, err
+	}
+	for _, col := range j.Columns() {
+		if slices.Contains(in.Columns(), col.Name) {
+			a.note("the answer's %q stands in the output in place of the input's column of that name", col.Name)
+		}
 	}
 	if f, ok := s.records.(record.Flusher); ok && output == "-" {
 		s.records = &flushing{s.records, f}
@@ -290,15 +331,23 @@ func (w *flushing) Write(r record.Record, added []record.Value) error {
 // quarantine writes one line for a record without a valid answer.
 func (s *sink) quarantine(q batch.Quarantined) error {
 	if s.rejected == nil {
-		f, err := record.Create(s.quarantinePath)
-		if err != nil {
+		if err := s.openQuarantine(); err != nil {
 			return err
 		}
-		s.rejected = f
-		s.enc = json.NewEncoder(f)
-		s.enc.SetEscapeHTML(false)
 	}
+	s.rejects++
 	return s.enc.Encode(q)
+}
+
+func (s *sink) openQuarantine() error {
+	f, err := record.Create(s.quarantinePath)
+	if err != nil {
+		return err
+	}
+	s.rejected = f
+	s.enc = json.NewEncoder(f)
+	s.enc.SetEscapeHTML(false)
+	return nil
 }
 
 // commit makes output and quarantine appear. An old quarantine of the same
@@ -308,7 +357,7 @@ func (s *sink) commit() error {
 		return err
 	}
 	s.closed = true
-	if s.rejected != nil {
+	if s.rejects > 0 {
 		if err := s.rejected.Commit(); err != nil {
 			return err
 		}
@@ -336,6 +385,9 @@ func (s *sink) abort() {
 	if s.rejected != nil {
 		s.rejected.Abort()
 	}
+	if s.report != nil {
+		s.report.Abort()
+	}
 }
 
 func (s *sink) neutralised() int64 {
@@ -349,22 +401,18 @@ func (s *sink) neutralised() int64 {
 	return 0
 }
 
-func sameFile(a, b string) (bool, error) {
-	if a == "-" {
-		return false, nil
-	}
-	fa, err := os.Stat(a)
-	if err != nil {
-		return false, err
-	}
-	fb, err := os.Stat(b)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return os.SameFile(fa, fb), nil
+// device reports whether a path is something else than a file to be made:
+// /dev/null, a pipe. What stands beside it is not ours.
+func device(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && !info.Mode().IsRegular()
+}
+
+// sameFile reports whether two paths lead to the same file, links followed.
+func sameFile(a, b string) bool {
+	fa, errA := os.Stat(a)
+	fb, errB := os.Stat(b)
+	return errA == nil && errB == nil && fa.Mode().IsRegular() && os.SameFile(fa, fb)
 }
 
 // lockOutput keeps two processes from writing the same output. The lock goes
@@ -414,15 +462,18 @@ func (a *app) interrupts(tell func()) (stop <-chan struct{}, ctx context.Context
 	return stopped, ctx, func() { close(over); cancel() }
 }
 
-func (c *runCmd) writeReport(r batch.Report) error {
-	if c.Report == "" {
+func (s *sink) writeReport(r batch.Report) error {
+	if s.report == nil {
 		return nil
 	}
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(c.Report, append(b, '\n'), 0o644) //nolint:gosec // a report is for others to read
+	if _, err := s.report.Write(append(b, '\n')); err != nil {
+		return err
+	}
+	return s.report.Commit()
 }
 
 func (c *runCmd) dryRun(a *app, j *job.Job, in record.Reader) error {
@@ -442,7 +493,7 @@ func (c *runCmd) dryRun(a *app, j *job.Job, in record.Reader) error {
 	}
 	defer store.Close()
 	e, err := batch.DryRun(a.ctx, batch.Options{
-		Job: j, Model: m, Store: store, In: in, Input: absolute(c.Input), Limit: c.Limit, NoCache: c.NoCache, Refresh: c.Refresh,
+		Job: j, Model: m, Store: store, In: in, Input: absolute(c.Input), Limit: c.limit(), NoCache: c.NoCache, Refresh: c.Refresh,
 	})
 	if err != nil {
 		return err

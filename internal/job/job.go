@@ -134,6 +134,11 @@ func build(d Def, at *position) *Job {
 	}
 	if len(d.Schema) > 0 {
 		j.schema = compileSchema(d.Schema, at)
+		for _, c := range j.schema.names() {
+			if slices.Contains(j.Input, c) {
+				at.add("schema: the property "+quote(c)+" has the name of an input field, whose value it would replace in the output; rename it", "schema", "properties", c)
+			}
+		}
 	} else if !at.has("schema") {
 		at.add("a job needs a schema for its answers: a JSON Schema of an object", "schema")
 	}

@@ -35,6 +35,18 @@ type shapeProp struct {
 	value  *shape
 }
 
+// names are the properties that become columns; none of a schema that did not compile.
+func (s *schema) names() []string {
+	if s == nil {
+		return nil
+	}
+	names := make([]string, len(s.columns))
+	for i, c := range s.columns {
+		names[i] = c.Name
+	}
+	return names
+}
+
 // schemaURL is where the schema stands for the compiler; nothing is fetched.
 const schemaURL = "mem:///schema"
 
