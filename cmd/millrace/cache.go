@@ -208,6 +208,9 @@ func (c *cachePurgeCmd) Run(a *app) error {
 	}
 	fmt.Fprintf(a.out, "removed %s %s, %s to answers of other records and %s of interrupted runs; their bytes are gone from %s\n",
 		number(p.Answers), plural(p.Answers, "answer", "answers"), links(p.Links), failures(p.Failures), a.config.State)
+	if p.Links > 0 {
+		fmt.Fprintln(a.out, "an answer that other records shared is gone for them too: they will be asked again")
+	}
 	fmt.Fprintln(a.out, "output files that were written before are yours to clean")
 	return nil
 }

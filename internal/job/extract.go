@@ -18,7 +18,7 @@ import (
 func extractBuiltin() Builtin {
 	return Builtin{
 		Name:  "extract",
-		About: "pull named fields out of free text; what is found must stand in the text",
+		About: "pull named fields out of free text; every string found must stand in the text (numbers are not checked)",
 		Params: []Param{
 			{Name: "text", About: "the field that holds the text", Required: true},
 			{Name: "fields", About: `what to pull out, such as "name, email, years:integer, skills:array"`},
