@@ -197,7 +197,9 @@ func (s *Store) prepareWriter(ctx context.Context, w *conn) error {
 }
 
 // version returns the number of migrations that the file has had. It is an
-// error if the file is another program's or a newer Millrace's.
+// error if the file is another program's or a newer Millrace's. Call it within
+// a transaction: its readings have to be of one moment, as another process may
+// be making the tables.
 func (s *Store) version(ctx context.Context, c *conn) (int, error) {
 	known, err := migrations.ReadDir("migrations")
 	if err != nil {
@@ -225,12 +227,26 @@ func (s *Store) version(ctx context.Context, c *conn) (int, error) {
 	return version, nil
 }
 
+// versionNow is version in a transaction of its own, which locks nobody out.
+func (s *Store) versionNow(ctx context.Context, c *conn) (version int, err error) {
+	if _, err := c.exec(ctx, "BEGIN"); err != nil {
+		return 0, err
+	}
+	defer func() {
+		if _, e := c.exec(context.WithoutCancel(ctx), "ROLLBACK"); err == nil {
+			err = e
+		}
+	}()
+	return s.version(ctx, c)
+}
+
 func (s *Store) migrate(ctx context.Context, c *conn) error {
 	known, err := migrations.ReadDir("migrations") // sorted by name
 	if err != nil {
 		return err
 	}
-	if version, err := s.version(ctx, c); err != nil || version == len(known) {
+	version, err := s.versionNow(ctx, c)
+	if err != nil || version == len(known) {
 		return err
 	}
 	return s.transact(ctx, c, func(ctx context.Context) error {
