@@ -73,7 +73,7 @@ nothing is lost.`
 
 // run is the program.
 func run(ctx context.Context, p process) int {
-	u := newUI(p, true)
+	u := newUI(p, config.ColorNever)
 	var c cli
 	exited := -1
 	parser, err := kong.New(&c,
@@ -108,7 +108,7 @@ func run(ctx context.Context, p process) int {
 		u.fail(err)
 		return exitFailed
 	}
-	a.ui = newUI(p, a.config.Color == config.ColorNever || a.config.Color == config.ColorAuto && !u.outTTY)
+	a.ui = newUI(p, a.config.Color)
 	for _, w := range a.config.Warnings {
 		a.note("%s", w)
 	}

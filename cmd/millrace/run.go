@@ -75,6 +75,11 @@ func (c *runCmd) distinct(output, quarantine string) error {
 
 // execute runs a job. srv may be given; otherwise it is looked for.
 func (c *runCmd) execute(a *app, j *job.Job, given *serverModel) (batch.Report, error) {
+	output := c.output(j)
+	quarantine := c.quarantine(output)
+	if err := c.distinct(output, quarantine); err != nil {
+		return batch.Report{}, err
+	}
 	in, inFormat, err := c.open(a, j)
 	if err != nil {
 		return batch.Report{}, err
@@ -84,13 +89,12 @@ func (c *runCmd) execute(a *app, j *job.Job, given *serverModel) (batch.Report, 
 		return batch.Report{}, c.dryRun(a, j, in)
 	}
 
-	output := c.output(j)
 	unlock, err := lockOutput(a, output)
 	if err != nil {
 		return batch.Report{}, err
 	}
 	defer unlock()
-	sink, err := c.create(a, output, in, inFormat, j)
+	sink, err := c.create(a, output, quarantine, in, inFormat, j)
 	if err != nil {
 		return batch.Report{}, err
 	}
@@ -128,7 +132,7 @@ func (c *runCmd) execute(a *app, j *job.Job, given *serverModel) (batch.Report, 
 		Commit: sink.commit, Stop: stop, Watch: bar.watch,
 	})
 	bar.stop()
-	if werr := sink.writeReport(report); werr != nil && err == nil {
+	if werr := writeReport(sink.report, report); werr != nil && err == nil {
 		err = werr
 	}
 	return report, c.conclude(a, report, err, output, sink)
@@ -239,12 +243,20 @@ func (c *runCmd) output(j *job.Job) string {
 		return "-"
 	}
 	dir, base := filepath.Split(c.Input)
-	stem, ext := base, ""
+	stem := base
 	for _, e := range []string{".gz", ".zst"} {
 		stem = strings.TrimSuffix(stem, e)
 	}
-	ext = filepath.Ext(stem)
+	ext := filepath.Ext(stem)
 	return dir + strings.TrimSuffix(stem, ext) + "." + j.Name + ext
+}
+
+// quarantine is the path of the quarantine: given, or beside the output.
+func (c *runCmd) quarantine(output string) string {
+	if output == "-" {
+		return cmp.Or(c.Quarantine, "millrace.quarantine.jsonl")
+	}
+	return cmp.Or(c.Quarantine, output+".quarantine.jsonl")
 }
 
 // sink is where a run's results go.
@@ -260,14 +272,8 @@ type sink struct {
 	closed   bool
 }
 
-func (c *runCmd) create(a *app, output string, in record.Reader, inFormat record.Format, j *job.Job) (*sink, error) {
-	s := &sink{quarantinePath: cmp.Or(c.Quarantine, output+".quarantine.jsonl")}
-	if output == "-" {
-		s.quarantinePath = cmp.Or(c.Quarantine, "millrace.quarantine.jsonl")
-	}
-	if err := c.distinct(output, s.quarantinePath); err != nil {
-		return nil, err
-	}
+func (c *runCmd) create(a *app, output, quarantine string, in record.Reader, inFormat record.Format, j *job.Job) (*sink, error) {
+	s := &sink{quarantinePath: quarantine}
 	format := record.JSONL
 	w := a.stdout
 	if output == "-" {
@@ -294,11 +300,9 @@ func (c *runCmd) create(a *app, output string, in record.Reader, inFormat record
 			return nil, err
 		}
 	}
-	if c.Report != "" {
-		if s.report, err = record.Create(c.Report); err != nil {
-			s.abort()
-			return nil, err
-		}
+	if s.report, err = c.createReport(); err != nil {
+		s.abort()
+		return nil, err
 	}
 	if s.records, err = record.NewWriter(w, format, in.Columns(), j.Columns(), record.WriteOptions{From: in}); err != nil {
 		s.abort()
@@ -462,21 +466,38 @@ func (a *app) interrupts(tell func()) (stop <-chan struct{}, ctx context.Context
 	return stopped, ctx, func() { close(over); cancel() }
 }
 
-func (s *sink) writeReport(r batch.Report) error {
-	if s.report == nil {
+// writeReport writes a run's or dry run's report and makes it appear; without
+// --report there is no file.
+func writeReport(f *record.File, report any) error {
+	if f == nil {
 		return nil
 	}
-	b, err := json.MarshalIndent(r, "", "  ")
+	b, err := json.MarshalIndent(report, "", "  ")
 	if err != nil {
 		return err
 	}
-	if _, err := s.report.Write(append(b, '\n')); err != nil {
+	if _, err := f.Write(append(b, '\n')); err != nil {
 		return err
 	}
-	return s.report.Commit()
+	return f.Commit()
+}
+
+// createReport begins the report; nil without --report.
+func (c *runCmd) createReport() (*record.File, error) {
+	if c.Report == "" {
+		return nil, nil //nolint:nilnil // no report is no error
+	}
+	return record.Create(c.Report)
 }
 
 func (c *runCmd) dryRun(a *app, j *job.Job, in record.Reader) error {
+	report, err := c.createReport()
+	if err != nil {
+		return err
+	}
+	if report != nil {
+		defer report.Abort()
+	}
 	m := llm.Model{Name: a.config.Model}
 	srv, found, err := a.server()
 	switch {
@@ -498,14 +519,8 @@ func (c *runCmd) dryRun(a *app, j *job.Job, in record.Reader) error {
 	if err != nil {
 		return err
 	}
-	if c.Report != "" {
-		b, err := json.MarshalIndent(e, "", "  ")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(c.Report, append(b, '\n'), 0o644); err != nil { //nolint:gosec // a report is for others to read
-			return err
-		}
+	if err := writeReport(report, e); err != nil {
+		return err
 	}
 	atLeast := ""
 	if e.Capped {

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/term"
 
 	"millrace/internal/batch"
+	"millrace/internal/config"
 )
 
 // The exit codes.
@@ -56,7 +57,7 @@ type ui struct {
 	good, warn *color.Color
 }
 
-func newUI(p process, noColor bool) *ui {
+func newUI(p process, when config.Color) *ui {
 	u := &ui{out: p.stdout, err: p.stderr, width: 80}
 	if f, ok := p.stdout.(*os.File); ok {
 		u.outTTY = term.IsTerminal(int(f.Fd()))
@@ -70,7 +71,7 @@ func newUI(p process, noColor bool) *ui {
 	u.bold, u.dim = color.New(color.Bold), color.New(color.Faint)
 	u.good, u.warn = color.New(color.FgGreen), color.New(color.FgYellow)
 	for _, c := range []*color.Color{u.bold, u.dim, u.good, u.warn} {
-		if u.outTTY && !noColor {
+		if when == config.ColorAlways || when == config.ColorAuto && u.outTTY {
 			c.EnableColor()
 		} else {
 			c.DisableColor()

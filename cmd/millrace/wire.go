@@ -108,8 +108,9 @@ func (a *app) server() (llm.Server, llm.Model, error) {
 func (a *app) find(c []llm.Candidate) (llm.Server, error) {
 	ctx, cancel := context.WithTimeout(a.ctx, a.config.Patience)
 	defer cancel()
+	kinds := openers(llm.NewHTTPClient(0), a.config.APIKey)
 	for told := false; ; told = true {
-		srv, err := llm.Find(a.ctx, c, openers(llm.NewHTTPClient(0), a.config.APIKey))
+		srv, err := llm.Find(a.ctx, c, kinds)
 		if err == nil || llm.KindOf(err) != llm.Loading {
 			return srv, err
 		}
