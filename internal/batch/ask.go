@@ -2,6 +2,7 @@ package batch
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -138,7 +139,7 @@ func (r *runner) askPack(ctx context.Context, qs []*question) {
 }
 
 // packAnswers returns the valid answers of one shared request, by id.
-func (r *runner) packAnswers(ctx context.Context, items []job.PackItem, ids []string) (map[string][]byte, error) {
+func (r *runner) packAnswers(ctx context.Context, items []job.PackItem, ids []string) (map[string]json.RawMessage, error) {
 	messages, schema, err := r.Job.RenderPack(items)
 	if err != nil {
 		return nil, err
@@ -153,12 +154,8 @@ func (r *runner) packAnswers(ctx context.Context, items []job.PackItem, ids []st
 	if err != nil {
 		return nil, err
 	}
-	answers, _ := r.Job.SplitPack(reply.Text, ids)
-	out := make(map[string][]byte, len(answers))
-	for id, a := range answers {
-		out[id] = a
-	}
-	return out, nil
+	answers, _ := r.Job.SplitPack(reply.Text, ids) // an item that is wrong is asked again alone
+	return answers, nil
 }
 
 // errStopAsking ends an ask without an outcome: the run is ending. errLater

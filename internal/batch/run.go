@@ -114,7 +114,6 @@ type question struct {
 
 // item is a record on its way.
 type item struct {
-	w       *window
 	rec     record.Record
 	bad     *record.BadRecord
 	key     string

@@ -68,7 +68,7 @@ func (r *runner) fill(w *window, n int64) (more bool, err error) {
 		if err != nil && !isBad {
 			return false, err
 		}
-		w.items = append(w.items, item{w: w, rec: rec, bad: bad})
+		w.items = append(w.items, item{rec: rec, bad: bad})
 		w.bytes += sizeOf(rec)
 		if isBad {
 			w.bytes += int64(len(bad.Raw))

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -235,4 +236,68 @@ func Ended(ctxErr error) *Error {
 		return &Error{Kind: Timeout, Message: "no complete reply in the time given", Err: ctxErr}
 	}
 	return &Error{Kind: Canceled, Message: "request was cancelled", Err: ctxErr}
+}
+
+// BeginChat begins the body of a chat request, as both protocols write it: the
+// model, the messages and whether to stream. The closing brace is the caller's.
+func BeginChat(req Request, stream bool) []byte {
+	size := 384 + len(req.Model) + len(req.Schema)
+	for _, m := range req.Messages {
+		size += len(m.Content) + len(m.Content)/16 + 40
+	}
+	b := make([]byte, 0, size)
+	b = append(b, `{"model":`...)
+	b = AppendString(b, req.Model)
+	b = append(b, `,"messages":[`...)
+	for i, m := range req.Messages {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, `{"role":`...)
+		b = AppendString(b, string(m.Role))
+		b = append(b, `,"content":`...)
+		b = AppendString(b, m.Content)
+		b = append(b, '}')
+	}
+	b = append(b, `],"stream":`...)
+	return strconv.AppendBool(b, stream)
+}
+
+// StreamReply makes a streamed call and times the reply by our clock. read
+// parses the stream: it calls token for each piece of the answer, and with ""
+// for a piece of reasoning, which counts for the times but is not handed to
+// piece.
+func (e *Endpoint) StreamReply(ctx context.Context, call Call, piece func(text string) error,
+	read func(r io.Reader, token func(answer string) error) (Reply, error),
+) (Reply, error) {
+	var reply Reply
+	var first, last *time.Duration
+	start := time.Now()
+	err := e.Stream(ctx, call, func(h http.Header, r io.Reader) error {
+		var err error
+		reply, err = read(r, func(answer string) error {
+			now := time.Since(start)
+			if last = &now; first == nil {
+				first = last
+			}
+			if answer == "" {
+				return nil
+			}
+			if err := piece(answer); err != nil {
+				return err
+			}
+			if err := ctx.Err(); err != nil {
+				return Ended(err)
+			}
+			return nil
+		})
+		reply.Simulated = h.Get(SimulatedHeader)
+		return err
+	})
+	if err != nil {
+		return Reply{}, err
+	}
+	reply.Timing.Wall = time.Since(start)
+	reply.Timing.FirstToken, reply.Timing.LastToken = first, last
+	return reply, nil
 }

@@ -184,24 +184,12 @@ func canonical(name string) string {
 const columns = "name,vendor,arch,kind,cc,cores,bus_bits,gb_s,mem_gb,power_min_w,power_max_w,fp16_tflops,pcie_gen,pcie_lanes,source"
 
 func parseGPUs(r io.Reader) ([]GPU, error) {
-	in := csv.NewReader(r)
-	in.Comment = '#'
-	head, err := in.Read()
+	table, err := readTable(r, "table of GPUs", columns)
 	if err != nil {
-		return nil, fmt.Errorf("table of GPUs: %w", err)
+		return nil, err
 	}
-	if strings.Join(head, ",") != columns {
-		return nil, fmt.Errorf("table of GPUs: columns are %v", head)
-	}
-	var rows []GPU
-	for {
-		f, err := in.Read()
-		if errors.Is(err, io.EOF) {
-			return rows, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("table of GPUs: %w", err)
-		}
+	rows := make([]GPU, 0, len(table))
+	for _, f := range table {
 		p := fields{row: f}
 		g := GPU{
 			Name: f[0], Vendor: f[1], Arch: f[2], Kind: Kind(f[3]), ComputeCapability: f[4],
@@ -223,6 +211,22 @@ func parseGPUs(r io.Reader) ([]GPU, error) {
 		}
 		rows = append(rows, g)
 	}
+	return rows, nil
+}
+
+// readTable reads the rows of an embedded CSV table below its header, which has
+// to be the given one. Lines that begin with # explain the table.
+func readTable(r io.Reader, what, columns string) ([][]string, error) {
+	in := csv.NewReader(r)
+	in.Comment = '#'
+	rows, err := in.ReadAll()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	if len(rows) == 0 || strings.Join(rows[0], ",") != columns {
+		return nil, fmt.Errorf("%s: the first row does not name the columns %s", what, columns)
+	}
+	return rows[1:], nil
 }
 
 // fields reads numbers out of a record; an empty one is nil. The first error

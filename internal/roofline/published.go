@@ -2,7 +2,6 @@ package roofline
 
 import (
 	_ "embed"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
@@ -89,24 +88,12 @@ func (c ModelClass) distance(p Published) float64 {
 const publishedColumns = "gpu,gpu_gb,model,params_b,quant,server,tok_s,tok_s_low,tok_s_high,context,token_bytes,layers,expert_bytes,kv_bytes,host_ms,set,state,source"
 
 func parsePublished(r io.Reader) ([]Published, error) {
-	in := csv.NewReader(r)
-	in.Comment = '#'
-	head, err := in.Read()
+	table, err := readTable(r, "table of speeds", publishedColumns)
 	if err != nil {
-		return nil, fmt.Errorf("table of speeds: %w", err)
+		return nil, err
 	}
-	if strings.Join(head, ",") != publishedColumns {
-		return nil, fmt.Errorf("table of speeds: columns are %v", head)
-	}
-	var rows []Published
-	for {
-		f, err := in.Read()
-		if errors.Is(err, io.EOF) {
-			return rows, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("table of speeds: %w", err)
-		}
+	rows := make([]Published, 0, len(table))
+	for _, f := range table {
 		n := fields{row: f}
 		p := Published{
 			GPU: f[0], GPUGB: n.number(1), Model: f[2], ParamsB: n.number(3), Quantisation: f[4], Server: f[5],
@@ -133,6 +120,7 @@ func parsePublished(r io.Reader) ([]Published, error) {
 		}
 		rows = append(rows, p)
 	}
+	return rows, nil
 }
 
 func (p *fields) bytes(i int) *int64 {

@@ -12,26 +12,7 @@ import (
 
 // call writes a request; what a kind of server does not take is left out.
 func (s *Server) call(req llm.Request, stream bool) (llm.Call, error) {
-	size := 384 + len(req.Model) + len(req.Schema)
-	for _, m := range req.Messages {
-		size += len(m.Content) + len(m.Content)/16 + 40
-	}
-	b := make([]byte, 0, size)
-	b = append(b, `{"model":`...)
-	b = llm.AppendString(b, req.Model)
-	b = append(b, `,"messages":[`...)
-	for i, m := range req.Messages {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(b, `{"role":`...)
-		b = llm.AppendString(b, string(m.Role))
-		b = append(b, `,"content":`...)
-		b = llm.AppendString(b, m.Content)
-		b = append(b, '}')
-	}
-	b = append(b, `],"stream":`...)
-	b = strconv.AppendBool(b, stream)
+	b := llm.BeginChat(req, stream)
 	if stream {
 		b = append(b, `,"stream_options":{"include_usage":true}`...)
 	}

@@ -6,9 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net/http"
 	"strings"
-	"time"
 
 	"millrace/internal/llm"
 )
@@ -20,35 +18,12 @@ func (s *Server) Stream(ctx context.Context, req llm.Request, piece func(text st
 	if err != nil {
 		return llm.Reply{}, err
 	}
-	var reply llm.Reply
-	var first, last *time.Duration
-	start := time.Now()
-	err = s.end.Stream(ctx, call, func(h http.Header, r io.Reader) error {
-		var err error
-		reply, err = readStream(r, s.info.Kind, req.Messages, func(answer string) error {
-			now := time.Since(start)
-			if last = &now; first == nil {
-				first = last
-			}
-			if answer == "" {
-				return nil
-			}
-			if err := piece(answer); err != nil {
-				return err
-			}
-			if err := ctx.Err(); err != nil {
-				return llm.Ended(err)
-			}
-			return nil
-		})
-		reply.Simulated = h.Get(llm.SimulatedHeader)
-		return err
+	reply, err := s.end.StreamReply(ctx, call, piece, func(r io.Reader, token func(answer string) error) (llm.Reply, error) {
+		return readStream(r, s.info.Kind, req.Messages, token)
 	})
 	if err != nil {
 		return llm.Reply{}, s.advise(err, req.Model)
 	}
-	reply.Timing.Wall = time.Since(start)
-	reply.Timing.FirstToken, reply.Timing.LastToken = first, last
 	return reply, nil
 }
 
